@@ -38,7 +38,8 @@ def command(
     Only runs that no other process slowed down count; if there are too few, more follow, for at most --seconds.
     "peak" is the layer's share of the highest fp32 rate. Winograd convolutions are credited with the multiplications of
     the direct algorithm and may exceed it. "bound by" names the limit at the machine's best: the arithmetic, or the
-    transfer of the layer's bytes from memory or a cache, with the share of the layer's time that this explains.
+    transfer of the layer's bytes from memory or a cache, with the share of the layer's time that this explains. Timers
+    add some microseconds a layer: where the layers together take longer than a run without timers, that is shown, too.
 
     On a GPU, times are those of its events, and the limits follow from its clocks; tensor cores have a peak of their
     own. Parts that ONNX Runtime runs on the host are shown with the bytes that are copied for them.
@@ -46,7 +47,7 @@ def command(
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
     from edgec.benchmarks.roofline.probed import probed_machine
-    from edgec.benchmarks.roofline.profile import by_kind, profile_layers
+    from edgec.benchmarks.roofline.profile import by_kind, profile_layers, run_ms
     from edgec.cli.progress import TerminalProgress
 
     if plot is not None and (plot.suffix != ".svg" or not plot.parent.is_dir()):
@@ -56,6 +57,7 @@ def command(
         machine, used = probed_machine(model.config, model.threads)
         if plot is not None and machine is None:
             raise UsageError("--plot requires the compiler and an artifact whose target this machine can run")
+        whole = run_ms(model, values)
         with TerminalProgress(quiet=as_json) as progress:
             profile = profile_layers(model, values, machine, runs=repeats, limit_s=seconds, progress=progress)
     if plot is not None:
@@ -65,7 +67,7 @@ def command(
     if as_json:
         emit_json(
             {
-                "artifact": str(artifact), "threads": used, "runs": profile.runs,
+                "artifact": str(artifact), "threads": used, "runs": profile.runs, "run_ms": whole,
                 "fp32_peak_gflops": profile.peak and profile.peak.high,
                 "peak": profile.peak and dataclasses.asdict(profile.peak) | {"steady": profile.peak.steady},
                 "bandwidth": profile.bandwidth and dataclasses.asdict(profile.bandwidth),
@@ -76,12 +78,12 @@ def command(
             }
         )  # fmt: skip
         return
-    _show(artifact, profile, used, limit)
+    _show(artifact, profile, used, limit, whole)
     if plot is not None:
         out.print(styled("wrote ", (str(plot), "bold")), soft_wrap=True)
 
 
-def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
+def _show(artifact: Path, profile: Profile, threads: int, limit: int, whole: float) -> None:
     from edgec.benchmarks.roofline.profile import by_kind
 
     total = sum(timed.ms for timed in profile.times)
@@ -90,6 +92,12 @@ def _show(artifact: Path, profile: Profile, threads: int, limit: int) -> None:
         styled((str(artifact), "bold"), f": {total:.3f} ms in {len(profile.layers)} layers ({counted})"),
         soft_wrap=True,
     )
+    if total > whole:
+        out.print(
+            f"a run takes {whole:.3f} ms: each layer's time includes that of its timer, and of threads that come back "
+            "from it",
+            soft_wrap=True,
+        )
     show_machine(profile)
     layers = profile.to_json()
     if not profile.shares:

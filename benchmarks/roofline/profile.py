@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from edgec.benchmarks.roofline.shares import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # a device has no compiler
 
 GROUP_RUNS = 5  # runs between two measurements of the bandwidth, which sweep the caches
 GROUP_S = 2.0  # and about how long these runs may take
+RUNS_S = 0.2  # of runs without timers, of which the median counts
 PEAKS = 10  # measurements of the highest fp32 rate between two groups of runs
 
 
@@ -72,6 +74,17 @@ class Profile:
             }  # fmt: skip
             rows.append(row | (asdict(self.shares[number]) if self.shares else {}))
         return rows
+
+
+def run_ms(model: Model, inputs: Mapping[str, Any]) -> float:
+    """The median time of a run without a timer around each layer."""
+    model.run(inputs)
+    seconds, begin = list[float](), time.perf_counter()
+    while not seconds or time.perf_counter() - begin < RUNS_S:
+        started = time.perf_counter()
+        model.run(inputs)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds) * 1e3
 
 
 def profile_layers(

@@ -22,6 +22,7 @@ def test_profile_puts_each_layer_beside_what_the_machine_can_do(
     assert first["bytes"] > first["weight_bytes"] >= 8 * 3 * 9 * 4
     assert first["bound"] in ("compute", "L2", "L3", "memory")
     assert first["runs"] == profile["runs"] >= 1
+    assert profile["run_ms"] > 0
     assert profile["peak"]["high"] >= profile["peak"]["low"] > 0
     assert all(profile["bandwidth"][place] > 0 for place in ("l2", "memory"))
     assert sum(kind["share"] for kind in profile["kinds"]) == pytest.approx(1)
