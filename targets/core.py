@@ -41,6 +41,8 @@ class Core:
         fma_latency: cycles until a sum can be added to again (the accumulator's own latency where it is forwarded).
         loads_per_cycle: loads of whole vectors, or of one element into every lane, from the first cache.
         loads_exposed: which share of the loads' time multiply-adds do not hide: 0 where instructions run out of order.
+        fetch_exposed: which share of fetching weights from the second cache computing does not hide (or of computing,
+            where fetching takes longer).
         spare_registers: vector registers that LLVM's order of instructions takes besides those of a tile.
         l2_bytes_per_cycle: sustained from the second cache, by one core.
         l3_bytes_per_cycle: the same from the last-level cache; without meaning where the target has none.
@@ -57,6 +59,7 @@ class Core:
     fma_latency: float = 4.0
     loads_per_cycle: float = 1.0
     loads_exposed: float = 0.0
+    fetch_exposed: float = 0.3
     spare_registers: int = 0
     l2_bytes_per_cycle: float = 16.0
     l3_bytes_per_cycle: float = 8.0

@@ -119,14 +119,18 @@ class _Direct:
 
     def row(self, n: Expr, b: Expr, y: Expr, chunk: _Chunk | None = None) -> Stmt:
         """A row of tiles: number `y` from the top."""
+        pieces = self.geometry.pieces()
         if self.schedule.tall == 1:
-            return seq([self._tile_loop(n, b, y, piece, chunk) for piece in self.geometry.pieces()])
-        (piece,) = self.geometry.pieces()
+            return seq([self._tile_loop(_Place(n, b, y, const(0), piece), chunk) for piece in pieces])
         made: Stmt | None = None
         for band in reversed(self.geometry.bands()):
             row = const(band.start) + (y - const(band.first)) * const(band.rows)
-            tile = self._tile(_Place(n, b, row, const(0), piece, band), chunk)
-            made = tile if made is None else IfThenElse(y < const(band.first + band.count), tile, made)
+            loops = [self._tile_loop(_Place(n, b, row, const(0), piece, band), chunk) for piece in pieces]
+            made = (
+                seq(loops)
+                if made is None
+                else IfThenElse(y < const(band.first + band.count), seq(loops), made)
+            )
         assert made is not None
         return made
 
@@ -152,9 +156,12 @@ class _Direct:
     def _chunk_steps(self) -> int:
         return self.schedule.ic_chunk // self.step
 
-    def _tile_loop(self, n: Expr, b: Expr, y: Expr, piece: Piece, chunk: _Chunk | None = None) -> Stmt:
+    def _tile_loop(self, first: _Place, chunk: _Chunk | None) -> Stmt:
+        """The tiles of a piece of a row, or of a band of rows; `first` is at column 0."""
+        piece = first.piece
+
         def tile(t: Expr) -> Stmt:
-            return self._tile(_Place(n, b, y, const(piece.start) + t * const(piece.width), piece), chunk)
+            return self._tile(replace(first, x=const(piece.start) + t * const(piece.width)), chunk)
 
         return loop(piece.count, tile, "tile")
 
@@ -188,7 +195,7 @@ class _Direct:
             return acc.allocate([*acc.fill(0.0), reduce, *self._finish(acc, place)])
         channels = self._chunk_steps
         row = const(0) if self.schedule.rows_outer else place.y  # of the partial sums
-        offset = (row * const(self.geometry.width) + place.x) * const(blocks * lanes)
+        offset = (row * const(self.geometry.width) + place.x * const(place.rows)) * const(blocks * lanes)
 
         def spot(k: Expr) -> Expr:
             return offset + k * const(lanes)

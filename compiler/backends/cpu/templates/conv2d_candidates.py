@@ -75,9 +75,9 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                 )
                 found.append(base)
                 found += _variants(spec, base, target)
-            for tall in _talls(budget, length, rows) if not flat else ():
+            for width, tall in _talls(budget, length, rows) if not flat else ():
                 base = Schedule(
-                    length, out_blocks, rows, tall=tall, elements=elements, apart=_keeps_apart(spec, target)
+                    width, out_blocks, rows, tall=tall, elements=elements, apart=_keeps_apart(spec, target)
                 )
                 found += [base, *_variants(spec, base, target)]
     ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
@@ -110,15 +110,22 @@ def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
     return spec.groups == 1 and spec.window.kernel[1] > 1 and fits
 
 
-def _talls(budget: int, width: int, height: int) -> list[int]:
-    """Rows of the register tile beside one: of images that are so narrow that a row leaves half the registers idle.
+def _talls(budget: int, width: int, height: int) -> list[tuple[int, int]]:
+    """Columns and rows of the register tile beside those of one row: of images that are so narrow that a row leaves
+    half the registers idle, or that cut it badly (seven columns into tiles of at most six).
 
     Then weights are read for fewer tiles, from caches that bound such layers: their weights are many.
     """
     most = budget // width
-    if most < 2 or height < 2:
+    if height < 2:
         return []
-    return sorted({tile_sizes(height, tall)[0][0] for tall in (most, most - 1, 2) if tall > 1})
+    if most >= 2:
+        return [
+            (width, tall)
+            for tall in sorted({tile_sizes(height, t)[0][0] for t in (most, most - 1, 2) if t > 1})
+        ]
+    half = budget // 2
+    return [(tile_sizes(width, half)[0][0], 2)] if half > 1 and budget < width < 2 * budget else []
 
 
 def _prefetches(spec: ConvSpec, target: Target, out_blocks: int) -> bool:
@@ -245,7 +252,7 @@ def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> fl
         busy = (busy + widening) * _drag(spec, columns, blocks)
         if data_is_widened(operands):  # even and odd elements of both, and a product, beside the sums
             busy *= 1 + _SPILT * max(0, columns * blocks + 2 * blocks + 3 - target.vector_registers)
-        tile = steps * (max(busy, far) + 0.3 * min(busy, far))
+        tile = steps * (max(busy, far) + target.core.fetch_exposed * min(busy, far))
         tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
         tile += 30 + columns * blocks * 6 * share
         if schedule.ic_chunk:

@@ -61,7 +61,7 @@ class Schedule:
 
     Attributes:
         width: columns of the register tile.
-        tall: rows of the register tile; above 1 it is as wide as the image.
+        tall: rows of the register tile.
         out_blocks: channel blocks of the register tile.
         rows: pieces into which the output is cut for tasks (image rows, unless the image is flattened).
         flat: height and width are one axis (1×1 kernels without stride only).
