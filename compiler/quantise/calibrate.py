@@ -19,6 +19,7 @@ from edgec.compiler.quantise.recipes import Recipe, Recipes
 from edgec.compiler.quantise.structure import Layer, Structure, opset
 from edgec.compiler.verify.reference import is_quantised
 from edgec.targets import Target
+from edgec.targets.features import AVX512_VNNI, AVX_VNNI
 
 MOST_CALIBRATION = 512  # examples that ranges are found on
 MOST_HELD_BACK = 2000  # examples that the bound is judged by
@@ -122,6 +123,12 @@ def calibrate(
     measure, bound = _bound(calibration, data, card)
     calibrating, held_back = data.divided()
     calibrating, held_back = calibrating.first(MOST_CALIBRATION), held_back.first(MOST_HELD_BACK)
+    if (
+        target.arch == "x86_64"
+        and not {AVX512_VNNI, AVX_VNNI} & set(target.features)
+        and not calibration.reduce_range
+    ):
+        progress.note(f"{target.name} has no VNNI: most layers in int8 are faster there with --reduce-range")
     signed, paired = target.arch != "x86_64", calibration.reduce_range
     recipes = Recipes(structure, calibrating, signed=signed, paired=paired, progress=progress)
     names = list(CALIBRATORS) if calibration.calibrator == "auto" else [calibration.calibrator]

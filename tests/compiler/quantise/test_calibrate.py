@@ -24,11 +24,15 @@ X86, ARM = "x86-64-v4", "rpi5"
 
 
 def calibrated(
-    folder: Path, model: onnx.ModelProto | None = None, target: str = X86, **options: object
+    folder: Path,
+    model: onnx.ModelProto | None = None,
+    target: str = X86,
+    progress: Silent | None = None,
+    **options: object,
 ) -> Calibrated:
     data = npz(folder, pictures(64))
     calibration = Calibration(data, **options)  # type: ignore[arg-type]
-    return calibrate(source_in(folder, model), calibration, load_target(target), None, Silent())
+    return calibrate(source_in(folder, model), calibration, load_target(target), None, progress or Silent())
 
 
 def everything(made: Calibrated) -> frozenset[int]:
@@ -73,9 +77,21 @@ def test_weights_are_symmetric_per_channel_and_activations_have_a_zero_point(tmp
     assert by_output["y"].op_type == "Gemm"  # what nothing in integers reads is not rounded
 
 
+class Noting(Silent):
+    """Keeps what the user is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def test_a_reduced_range_holds_no_pair_of_weights_that_saturates(tmp_path: Path) -> None:
     for reduced in (False, True):
-        made = calibrated(tmp_path, calibrator="minmax", reduce_range=reduced)
+        told = Noting()
+        made = calibrated(tmp_path, progress=told, calibrator="minmax", reduce_range=reduced)
+        assert any("--reduce-range" in note for note in told.notes) != reduced
         weights = made.recipe.parameters(everything(made)).weights
         layers = [weights[layer.position].values for layer in made.layers if layer.kind == "Conv"]
         assert len(layers) == 4
