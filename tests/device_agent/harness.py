@@ -415,7 +415,7 @@ def wait_for(done: Callable[[], Any], what: str, timeout_s: float = 90.0) -> Any
         if result := done():
             return result
         time.sleep(pause_s)
-        pause_s = min(1.2 * pause_s, 0.15)
+        pause_s = min(1.2 * pause_s, 0.05)
     pytest.fail(f"waited in vain for {what}")
 
 
