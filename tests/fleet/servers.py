@@ -34,9 +34,7 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = 
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_s} s in vain for {what or condition}")
         time.sleep(pause_s)
-        pause_s = min(
-            1.3 * pause_s, 0.3
-        )  # each look costs a server and its database some of what is waited for
+        pause_s = min(1.3 * pause_s, 0.15)  # each look costs the server some of what is waited for
 
 
 def said_port(process: subprocess.Popen[bytes], log: Path) -> int:
