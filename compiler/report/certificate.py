@@ -62,7 +62,8 @@ class Layer:
             reasons.append(
                 f"reaches {self.floor_ms / self.ms:.0%} of what the machine can do, bound by {limit}"
             )
-        return "; ".join(reasons) or "near what the machine can do: ONNX Runtime does less work for it"
+        near = "near what the machine can do with the target's instructions"
+        return "; ".join(reasons) or f"{near}: ONNX Runtime does less work for it, or has wider ones"
 
 
 @dataclass(frozen=True)
