@@ -29,7 +29,7 @@ import onnx
 from edgec.compiler import wheels
 from edgec.compiler.emulation.emulator import SITE, Emulator, find_qemu_for, lacking
 from edgec.compiler.emulation.install import installed
-from edgec.compiler.options import CompileOptions, Precision
+from edgec.compiler.options import ERROR_BUDGET, CompileOptions, Precision
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.wheels import Machine
 from edgec.targets import Target, load_target
@@ -224,7 +224,8 @@ def count(
 ) -> dict[str, float]:
     """Instructions of a run by side; sides that cannot run the model are reported and left out."""
     artifact = folder / f"{model.stem}-{target.name}-{precision}.edge"
-    options = CompileOptions(threads=1, tune="none", verify=False, precision=precision)
+    budget = ERROR_BUDGET[precision]  # as the command has it: tiles of Winograd's algorithm depend on it
+    options = CompileOptions(threads=1, tune="none", verify=False, precision=precision, error_budget=budget)
     compile_model(model, target, options, output=artifact)
     sides = {"edgec": artifact, "litert" if model.suffix == ".tflite" else "onnxruntime": model}
     if pnnx is not None and model.suffix == ".onnx":
