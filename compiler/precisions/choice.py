@@ -25,7 +25,7 @@ from edgec.compiler.verify.inputs import Arrays
 # Times as many products as in fp32, by the core's facts: less is lost to Winograd's algorithm in fp32, and to casts.
 PAYS = 1.25
 FASTER = 0.98  # of the time of fp32: another precision has to gain at least that much
-FEWER = 0.75  # of the error of narrow weights that lose too much: what the next, fewer ones may have
+NEXT = 0.99  # of the error of narrow weights that lose too much: what the next, fewer ones may have
 SHOWN = 5  # layers that a note names
 # Where layers turn out too coarse as compiled, others are chosen that cost this share of their error, so many times.
 FEWER, ATTEMPTS = 0.25, 2
@@ -159,7 +159,8 @@ class _Chooser:
             if judge.bound.holds(quality[name]):
                 break
             self.progress.note(f"with {len(choice.nodes)} products, {judge.bound.told(quality[name])}: fewer")
-            source, choice = with_narrow_weights(self.source, self.inputs, FEWER * choice.error, bits)
+            less = NEXT * choice.error / SHARE
+            source, choice = with_narrow_weights(self.source, self.inputs, less, bits)
         told = f", with an error of {choice.error:.2g} measured" if choice.nodes else ""
         if judge is not None and choice.nodes:
             told = f", with {judge.bound.told(quality[name])}"
