@@ -184,7 +184,7 @@ def test_int8_without_data_says_how_much_is_needed(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="100 to 500 pictures"):
         compile_model(model, detect(), CompileOptions(precision="int8"), output=tmp_path / "m.edge")
     data = Calibration(npz(tmp_path, pictures(64)))
-    with pytest.raises(CalibrationError, match="fp32 needs no calibration"):
+    with pytest.raises(CalibrationError, match="fp32 needs no data"):
         compile_model(model, detect(), CompileOptions(calibration=data), output=tmp_path / "m.edge")
     assert not list(tmp_path.glob("*.edge"))
 
