@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edgec.cli.arguments import existing, folder_to_write
 from edgec.cli.console import emit_json, out, styled
-from edgec.cli.quiet_stderr import without_tvm_warnings
+from edgec.cli.quiet_stderr import without_notices
 
 if TYPE_CHECKING:
     from edgec.compiler.options import Tune
@@ -191,7 +191,7 @@ def _run_suite(request: _Suite) -> None:
         compiled=request.compiled, measure=not request.compile_only, repeats=request.repeats,
         restricted=request.restricted,
     )  # fmt: skip
-    with without_tvm_warnings():
+    with without_notices():
         results = run_suite(chosen, plan, CompileOptions(tune=request.tune), err.print)
     if request.as_json:
         emit_json(results.to_json())

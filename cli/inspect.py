@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edgec.cli.arguments import BUCKETS_HELP, TARGET_HELP, choose_target, existing, parse_buckets
 from edgec.cli.console import emit_json, out, styled
-from edgec.cli.quiet_stderr import without_tvm_warnings
+from edgec.cli.quiet_stderr import without_notices
 
 if TYPE_CHECKING:
     from edgec.compiler.inspect import ModelSummary
@@ -52,7 +52,7 @@ def command(
     from edgec.compiler.options import CompileOptions
 
     chosen, sets = choose_target(target), parse_buckets(inputs or [])
-    with without_tvm_warnings():
+    with without_notices():
         first, *further = [inspect_model(file, CompileOptions(input_shapes=shapes)) for shapes in sets]
     if as_json:
         emit_json(first.to_json() | ({"buckets": [one.to_json() for one in further]} if further else {}))

@@ -17,7 +17,7 @@ from rich.progress import (
 
 from edgec.cli.console import err
 from edgec.cli.isolation import tell_stage
-from edgec.cli.quiet_stderr import without_tvm_warnings
+from edgec.cli.quiet_stderr import without_notices
 
 STAGES = {
     "machine": "measuring the machine",
@@ -73,7 +73,7 @@ class TerminalProgress:
         self._task: TaskID | None = None
         self._stage = ""
         self._notes: list[str] = []
-        self._filter = without_tvm_warnings()
+        self._filter = without_notices()
 
     def __enter__(self) -> TerminalProgress:
         self._filter.__enter__()

@@ -1,7 +1,7 @@
-"""Keep TVM's own warnings from the terminal.
+"""Keep TVM's own warnings, and LiteRT's reports of what it has started, from the terminal.
 
-TVM writes them from C++ straight to the file descriptor of standard error, without a setting to stop it. They speak of
-its source files, and nothing in them is for the user of a compiler.
+Both write them from C++ straight to the file descriptor of standard error, without a setting to stop it. They speak of
+their own insides, and nothing in them is for the user of a compiler.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import TextIO
 
 STDERR = 2
 CLOSING_S = 2.0
-# "[06:29:21] /project/src/tirx/op/op.cc:275: Warning: …"
-TVM_WARNING = re.compile(rb"\[\d\d:\d\d:\d\d\] \S+:\d+: Warning: ")
+# "[06:29:21] /project/src/tirx/op/op.cc:275: Warning: …", "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+NOTICE = re.compile(rb"\[\d\d:\d\d:\d\d\] \S+:\d+: Warning: |INFO: .*TensorFlow Lite")
 # A process of its own passes on everything else: a thread would wait for the interpreter's lock, which a TVM that fills
 # the pipe may hold, and would lose the last words of a process that crashes.
 _FILTER = f"""
 import re, sys
-warning = re.compile({TVM_WARNING.pattern!r})
+notice = re.compile({NOTICE.pattern!r})
 for line in iter(sys.stdin.buffer.readline, b""):
-    if not warning.match(line):
+    if not notice.match(line):
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 """
 
 
 @contextmanager
-def without_tvm_warnings() -> Iterator[None]:
-    """Drop TVM's warnings from what this process and its children write to standard error.
+def without_notices() -> Iterator[None]:
+    """Drop TVM's warnings and LiteRT's reports from what this process and its children write to standard error.
 
     Python's own `sys.stderr` meanwhile writes past the filter, so that progress bars see a terminal. Nothing happens
     where it is no file of the system, such as in a test.

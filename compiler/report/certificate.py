@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgec.compiler.errors import NotFaster
 from edgec.compiler.verify.timing import busy, ratio
+from edgec.runtime.execution.profiling import BETWEEN
 
 if TYPE_CHECKING:  # a certificate is read without the compiler's packages
     from edgec.compiler.verify.verification import Verification
     from edgec.targets.machine_rates import MachineRates
 
 FALLBACK = "edgec.fallback."  # how the runtime names the parts that ONNX Runtime runs
-PART = "edgec_part_"  # how it names parts of a model with branches or loops: their layers are told one by one
 NAMED = 5  # layers at fault that are told
 MATTERS = 0.02  # of the model's time: what a layer has to lose to be named
 POOR = 0.5  # of what the machine could do
@@ -200,7 +200,7 @@ def _kind(layer: Mapping[str, Any]) -> str:
 
 
 def _at_fault(layers: Sequence[Layer], total: float) -> tuple[dict[str, Any], ...]:
-    layers = [one for one in layers if one.nodes or not one.op.startswith(PART)] or layers
+    layers = [one for one in layers if one.nodes or one.op != BETWEEN] or layers
     losing = sorted((one for one in layers if one.lost_ms > MATTERS * total), key=lambda one: -one.lost_ms)
     losing = losing or sorted(layers, key=lambda one: -one.ms)[:1]
     return tuple(

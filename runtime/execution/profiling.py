@@ -14,6 +14,9 @@ from edgec.runtime.execution.compiled_functions import Array, CompiledFunction
 from edgec.runtime.execution.shared_libraries import ffi
 
 _RUNTIME_PREFIX = "vm.builtin."
+BETWEEN = (
+    "between layers"  # the kernel of a call that makes other calls, as the parts of a model with branches do
+)
 AWAKE_S = (
     3e-5  # the system takes this long to wake a thread, which then waits in a loop for three times as long
 )
@@ -29,7 +32,7 @@ class LayerTime:
     The hook costs a few microseconds a kernel, most of it outside the measured time.
 
     Attributes:
-        kernel: name of the compiled function.
+        kernel: name of the compiled function, or `BETWEEN`.
         nodes: the source model's nodes that it computes.
         ms: median over the repeats.
         share: its part of all kernels' time (0 to 1).
@@ -54,7 +57,7 @@ class LayerRuns:
     """One kernel, run by run.
 
     Attributes:
-        kernel: name of the compiled function.
+        kernel: name of the compiled function, or `BETWEEN`.
         nodes: the source model's nodes that it computes.
         op: kind of operator.
         flops: operations of the source model's operators, a multiply-add counted as two.
@@ -109,6 +112,8 @@ class _Recorder:
                 self._open[-1][2].append(now - begin)
             return
         if self.arguments is not None:
+            if self._open:
+                self.arguments[self._open[-1][0]] = BETWEEN, 0, 0  # what it was given, the calls within read
             self.arguments.append((name, *_sizes(args, self._weights)))
         self._ask()
         if self._probe is not None:

@@ -1,4 +1,4 @@
-"""TVM's warnings are dropped from standard error, and nothing else is."""
+"""TVM's warnings and LiteRT's reports are dropped from standard error, and nothing else is."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from tests.cli.conftest import Edgec
 from tests.compiler.small_models import model_of, save
 
 WARNING = "[06:29:21] /project/src/tirx/op/op.cc:275: Warning: Detected pow(x, y)"
+REPORT = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 SCRIPT = f"""
 import os, subprocess, sys
-from edgec.cli.quiet_stderr import without_tvm_warnings
+from edgec.cli.quiet_stderr import without_notices
 os.write(2, b"before\\n")
 try:
-    with without_tvm_warnings():
-        os.write(2, {WARNING!r}.encode() + b"\\nfrom C\\n")
+    with without_notices():
+        os.write(2, {WARNING!r}.encode() + b"\\nfrom C\\nINFO: from C\\n")
+        os.write(2, {REPORT!r}.encode() + b"\\n")
         print("from Python", sys.stderr.isatty(), file=sys.stderr)
         subprocess.run([sys.executable, "-c", "import os; os.write(2, b'from a child\\\\n')"])
         {{}}
@@ -37,11 +39,11 @@ def told(last: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_only_warnings_of_tvm_are_dropped() -> None:
+def test_only_warnings_of_tvm_and_reports_of_litert_are_dropped() -> None:
     for last in ("pass", "raise ValueError"):
         done = told(last)
         assert done.returncode == 0, done.stderr
-        lines = {"before", "from C", "from Python False", "from a child", "after", "2"}
+        lines = {"before", "from C", "INFO: from C", "from Python False", "from a child", "after", "2"}
         assert set(done.stderr.splitlines()) == lines
         assert done.stderr.endswith("after\n2\n")
 

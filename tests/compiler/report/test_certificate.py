@@ -12,6 +12,7 @@ from edgec.compiler.errors import NotFaster
 from edgec.compiler.report.certificate import certify, layers_of, read_aloud, require_faster
 from edgec.compiler.report.html import render
 from edgec.compiler.verify.verification import Verification
+from edgec.runtime.execution.profiling import BETWEEN
 from edgec.targets.machine_rates import Level, MachineRates
 from tests.compiler.report.test_html import evidence
 
@@ -73,7 +74,7 @@ def test_a_slow_result_names_the_layers_at_fault_with_the_reason() -> None:
 
 
 def test_a_part_of_a_model_with_branches_is_not_at_fault_beside_its_own_layers() -> None:
-    part = layer("edgec_part_main_i0", 12.0, nodes=[], op="", bytes=20_000_000)
+    part = layer(BETWEEN, 12.0, nodes=[], op="", bytes=0)
     slow = proof(10.0, 8.0)
     found = certify(replace(slow, layers=(part, *slow.layers)), "Some CPU", RATES)
     assert found.at_fault[0]["nodes"] == ["far"]

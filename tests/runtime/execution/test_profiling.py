@@ -45,7 +45,6 @@ def test_a_profile_counts_what_each_kernel_reads_and_writes(model: rt.Model) -> 
 def test_calls_within_a_call_count_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     """A branch is a function that calls kernels: its own time is what is left of it."""
     recorder = profiling._Recorder(None, ())
-    recorder.arguments = None
     moments = iter([0.0, 1.0, 2.0, 2.0, 5.0, 6.0, 6.5, 10.5, 11.0])
     monkeypatch.setattr(profiling.time, "perf_counter", lambda: next(moments))
     for name, before in [
@@ -58,3 +57,4 @@ def test_calls_within_a_call_count_for_themselves(monkeypatch: pytest.MonkeyPatc
         recorder(None, name, before, None)
     recorder(None, "part", False, None)
     assert recorder.finish().seconds == [3.0, 3.0, 4.0]
+    assert [name for name, *_ in recorder.arguments or ()] == [profiling.BETWEEN, "first", "second"]

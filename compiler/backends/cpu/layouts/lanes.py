@@ -82,7 +82,6 @@ def _computing(spec: ConvSpec, target: Target, error_budget: float) -> float:
         taps = spec.window.kernel[0] * spec.window.kernel[1] * spec.window.out[0] * spec.window.out[1]
         vectors = spec.batch * taps * -(-spec.in_channels // spec.lanes)
         return vectors / target.core.fma_per_cycle
-    direct = conv2d_candidates.candidates(spec, target, 1, flattens=True)
-    best = conv2d_candidates.cost(spec, direct[0], target, 1)
+    best = conv2d_candidates.least_cost(spec, target, 1, flattens=True)
     ranked = winograd_candidates.candidates(spec, target, 1, error_budget)
     return min(best, ranked[0][0]) if ranked else best

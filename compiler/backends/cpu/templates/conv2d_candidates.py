@@ -1,30 +1,17 @@
-"""Which direct convolutions are worth timing, and the static model that orders them."""
+"""Which direct convolutions are worth timing, in the order of their estimates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 from edgec.compiler.backends.cpu.specs import ConvSpec
 from edgec.compiler.backends.cpu.templates import plain_rows
-from edgec.compiler.backends.cpu.templates.conv2d_tiles import Geometry, Schedule, reads_vectors
-from edgec.compiler.backends.cpu.templates.estimates import (
-    data_is_widened,
-    exchange_cycles,
-    fetch_cycles,
-    step_cycles,
-    temporaries,
-    widening_cycles,
-)
+from edgec.compiler.backends.cpu.templates.conv2d_estimate import Estimate
+from edgec.compiler.backends.cpu.templates.conv2d_tiles import Schedule
+from edgec.compiler.backends.cpu.templates.estimates import temporaries
 from edgec.compiler.backends.cpu.templates.half_sums import COLUMNS_BY_ELEMENT, in_halves
 from edgec.compiler.backends.cpu.templates.loop_nests import tile_sizes
 from edgec.targets.target import Target
-
-# By squares, what a column without a partner takes beyond half a pair: its words are multiplied one by one, and the
-# weights' put together anew.
-SINGLE = 3
-MOST_SUMS = 22  # vectors of sums of a tile of 8-bit integers
 
 
 def _divisors(value: int, at_most: int) -> list[int]:
@@ -40,6 +27,33 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
         threads: that will run it.
         flattens: whether the epilogue lets height and width be seen as one axis.
     """
+    estimate = Estimate(spec, target)
+    found = _schedules(spec, target, flattens=flattens)
+    ranked = sorted(found, key=lambda s: (estimate.cycles(s, threads), str(s)))
+    # Schedules that split the loops around the same tile differently are nearly as fast: the best of each tile first.
+    tiles_seen: set[tuple[int, int, int]] = set()
+    first: list[Schedule] = []
+    others: list[Schedule] = []
+    for s in ranked:
+        tile = (s.width * s.tall, s.out_blocks, s.ic_chunk)
+        (others if tile in tiles_seen else first).append(s)
+        tiles_seen.add(tile)
+    return first + others
+
+
+def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
+    """Estimated cycles of a call of one schedule."""
+    return Estimate(spec, target).cycles(schedule, threads)
+
+
+def least_cost(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) -> float:
+    """Estimated cycles of a call of the first of `candidates`, without ranking the others."""
+    estimate = Estimate(spec, target)
+    return min(estimate.cycles(s, threads) for s in _schedules(spec, target, flattens=flattens))
+
+
+def _schedules(spec: ConvSpec, target: Target, *, flattens: bool) -> set[Schedule]:
+    """The schedules worth an estimate."""
     group_blocks = -(-spec.out_channels // spec.lanes) // spec.groups
     found: list[Schedule] = []
     elements = multiplies_by_element(spec, target)
@@ -80,16 +94,7 @@ def candidates(spec: ConvSpec, target: Target, threads: int, *, flattens: bool) 
                     width, out_blocks, rows, tall=tall, elements=elements, apart=_keeps_apart(spec, target)
                 )
                 found += [base, *_variants(spec, base, target)]
-    ranked = sorted(set(found), key=lambda s: (cost(spec, s, target, threads), str(s)))
-    # Schedules that split the loops around the same tile differently are nearly as fast: the best of each tile first.
-    tiles_seen: set[tuple[int, int, int]] = set()
-    first: list[Schedule] = []
-    others: list[Schedule] = []
-    for s in ranked:
-        tile = (s.width * s.tall, s.out_blocks, s.ic_chunk)
-        (others if tile in tiles_seen else first).append(s)
-        tiles_seen.add(tile)
-    return first + others
+    return set(found)
 
 
 def multiplies_by_element(spec: ConvSpec, target: Target) -> bool:
@@ -182,104 +187,3 @@ def _shapes(spec: ConvSpec, flattens: bool) -> list[tuple[bool, int, int]]:
             if rows < w.out[0] and total % rows == 0
         ]
     return shapes
-
-
-# A load takes this much of a port's time: the ports do not find work in every cycle. Measured on Cascade Lake, as are
-# the other costs that no fact about a core explains.
-_LOAD = 1.2
-# Cycles of an instruction that multiply-adds hide: of tiles that multiply equally fast, the one with fewer comes first.
-_ISSUED = 0.1
-_SPILT = 0.1  # of a step's time for each vector that finds no register; measured on Zen 4
-
-
-def _drag(spec: ConvSpec, columns: int, blocks: int) -> float:
-    """By how much tiles are slower than counted; measured on Cascade Lake, a property of the loops.
-
-    Wide tiles of an image that is not blocked, or whose few channels are the last axis, read short pieces far apart;
-    those of many channel blocks read more weights than the first cache delivers in time.
-    """
-    narrow = spec.in_block == 0 or (spec.in_block < spec.lanes and spec.operands.step == 1)
-    plain = 1 + 0.04 * max(0, columns - 6) if narrow else 1.0
-    # Tiles of 8-bit integers are unrolled over several steps: LLVM then spills large ones (measured on Zen 4).
-    spilt = 1.15 if spec.operands.step > 2 and columns * blocks > MOST_SUMS else 1.0
-    return plain * (1.2 if blocks >= 8 else 1.0) * spilt
-
-
-def cost(spec: ConvSpec, schedule: Schedule, target: Target, threads: int) -> float:
-    """Estimated cycles of a call: multiply-adds or loads of the tiles, bytes from outer caches, unbalanced tasks."""
-    geometry, operands = Geometry.of(spec, schedule), spec.operands
-    blocks, w = schedule.out_blocks, spec.window
-    per_group = spec.in_channels // spec.groups
-    taps = w.kernel[0] * w.kernel[1]
-    groups = -(-spec.out_channels // spec.lanes) // blocks
-    steps = per_group * taps // operands.step
-    channels = schedule.ic_chunk or per_group
-    per_channel = blocks * spec.lanes * operands.weight_bytes  # bytes of weights for a tap
-    # What passes between two uses of the same weights, and of the same input.
-    weights = channels * taps * per_channel * (groups if schedule.rows_outer and not schedule.ic_chunk else 1)
-    rows_read = per_group * w.kernel[0] * operands.data_bytes  # of one column
-    image_bytes = per_group * geometry.in_height * geometry.in_width * operands.data_bytes
-    inputs = rows_read * geometry.in_width if schedule.rows_outer else image_bytes
-    far = fetch_cycles(target, per_channel * operands.step, weights)
-    image, share = 0.0, min(1.0, spec.lanes / target.fp32_lanes)  # of a register that a vector fills
-    heights = tile_sizes(geometry.height, schedule.tall)
-    parts = sum(down for _, down in heights)
-    for (rows, down), (width, across) in product(heights, tile_sizes(geometry.width, schedule.width)):
-        columns = rows * width
-        read: float = columns
-        if schedule.elements and spec.in_block:
-            read = columns / spec.lanes
-        elif schedule.elements:
-            read = rows * plain_rows.vectors_of_row(w, width, spec.lanes) / w.kernel[1]
-        elif operands.squares:
-            read = rows * (width // 4 + width % 4 / 2)
-        elif reads_vectors(spec):
-            read = rows * (width // spec.lanes + width % spec.lanes)
-        elif spec.in_block < spec.lanes:
-            read *= share  # neighbours lie in different banks of the first cache: two are read in a cycle
-        sums, moved = columns * blocks, 0.0
-        if operands.squares:
-            sums += rows * (width % 2) * SINGLE * blocks
-            moved = rows * width / 4  # the halves of a pair of columns, put together
-        busy = step_cycles(target, sums, _LOAD * (read + moved + blocks), operands=operands) + 0.3
-        if schedule.elements:
-            pairs = 2 if w.stride[1] == 1 and spec.in_block else 1  # neighbours are loaded by one instruction
-            busy += _ISSUED * (read / pairs + blocks / 2 + 1)
-        if schedule.elements and spec.in_block:
-            room = target.vector_registers - target.core.spare_registers
-            busy *= 1 + _SPILT * max(0, columns * (blocks + 1) + blocks - room)
-        widening = widening_cycles(target, operands, columns, blocks)
-        busy = (busy + widening) * _drag(spec, columns, blocks)
-        if data_is_widened(operands):  # even and odd elements of both, and a product, beside the sums
-            busy *= 1 + _SPILT * max(0, columns * blocks + 2 * blocks + 3 - target.vector_registers)
-        tile = steps * (max(busy, far) + target.core.fetch_exposed * min(busy, far))
-        tile += fetch_cycles(target, rows_read * columns * w.stride[1], inputs)
-        tile += 30 + columns * blocks * 6 * share
-        if schedule.ic_chunk:
-            tile += columns * blocks * 3 * (-(-per_group // schedule.ic_chunk))
-        image += tile * down * across
-    if schedule.ic_chunk:  # each chunk of weights comes anew for each pass over the rows
-        own = per_group * taps * per_channel
-        passes, held = (parts, own * groups) if schedule.rows_outer else (1, own)
-        image += passes * fetch_cycles(target, own, held)
-    if schedule.ic_chunk and not schedule.rows_outer:
-        parts = 1
-    moved = 0.0
-    if threads > 1 and groups > 1 and not schedule.rows_outer:
-        out_bytes = spec.out_channels * spec.window.out[0] * spec.window.out[1] * operands.accumulator_bytes
-        moved = exchange_cycles(target, spec.batch * (spec.groups * image_bytes + out_bytes), threads)
-    if schedule.rows_outer and len(heights) > 1:
-        bands = [size for size, count in heights for _ in range(count)]
-        return image * _busiest(bands * spec.batch, groups, threads) / sum(bands) + moved
-    return image / parts * -(-spec.batch * groups * parts // threads) + moved
-
-
-def _busiest(bands: Sequence[int], groups: int, threads: int) -> float:
-    """Rows of a group of channel blocks that the busiest thread computes, where bands of rows are cut into shares."""
-    share, rows = -(-len(bands) * groups // threads), [0]
-    for first in range(0, len(bands) * groups, share):
-        end, done = min(first + share, len(bands) * groups), 0
-        for number in range(first // groups, -(-end // groups)):
-            done += bands[number] * (min(end, (number + 1) * groups) - max(first, number * groups))
-        rows.append(done)
-    return max(rows)

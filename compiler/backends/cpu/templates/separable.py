@@ -189,12 +189,11 @@ def _separate_cost(spec: SeparableSpec, target: Target, threads: int) -> float:
     if first.flops < PARALLEL_FLOPS:
         share, tasks = first.batch, 1
     written = 4 * first.batch * blocks * first.lanes * rows * columns / threads
-    tiles = conv2d_candidates.candidates(second, target, threads, flattens=True)[0]
     waits = WAIT if threads > 1 and tasks > 1 else 0
     return (
         sliding_cycles(first, target) * share
         + stream_cycles(target, written)
-        + conv2d_candidates.cost(second, tiles, target, threads)
+        + conv2d_candidates.least_cost(second, target, threads, flattens=True)
         + waits
     )
 
