@@ -208,12 +208,15 @@ def file_to_write(path: Path) -> Path:
     """Return `path` if a command can write a file of that name; its folder need not exist yet.
 
     Raises:
-        UsageError: It is a folder, or lies below a file.
+        UsageError: It is a folder, a device, a pipe or a socket, or lies below a file.
     """
+    from edgec.runtime.artifact.writer import check_replaceable
+
     if path.is_dir():
         raise UsageError(
             f"{path}: is a folder, and this command writes a file: name one, such as {path / 'NAME'}"
         )
+    check_replaceable(path)
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
         raise UsageError(f"{path}: {above} is a file, not a folder")

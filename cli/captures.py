@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token
+from edgec.cli.arguments import Json, Server, Token, file_to_write
 from edgec.cli.console import ago, emit_json, out
 from edgec.targets.errors import UsageError
 
@@ -164,6 +164,7 @@ def export(
         "format": form, "device": device, "model": model, "val_percent": val_percent,
         "unreviewed": str(unreviewed).lower(),
     }  # fmt: skip
+    file_to_write(output)
     with FleetClient(*resolve(server, token)) as client:
         size = client.download("/captures/export", output, **wanted)
     out.print(f"wrote {output}, {size / 1e6:.1f} MB")

@@ -65,7 +65,7 @@ def reduce_command(
     be a refusal, a crash, a traceback, or outputs that differ.
     """
     existing(model, "model file")
-    file_to_write(output)
+    beside = file_to_write(file_to_write(output).with_suffix(".npz"))
     shapes, hardware = parse_shapes(inputs or []), choose_target(target)
     given = existing(values, "file") if values else None
     limit_s = parse_duration(time_limit)
@@ -78,7 +78,6 @@ def reduce_command(
     named = "host" if target == "host" else hardware.name if not Path(target).exists() else target
     with TerminalProgress(quiet=as_json) as progress:
         reduced = reduce_model(model, named, options, given, progress, limit_s, fallback)
-    beside = output.with_suffix(".npz")
     output.write_bytes(reduced.model)
     beside.unlink(missing_ok=True)
     if reduced.inputs:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Json, Server, Token, Yes, parse_duration, sure
+from edgec.cli.arguments import Json, Server, Token, Yes, file_to_write, parse_duration, sure
 from edgec.cli.console import ago, emit_json, out, styled
 
 app = typer.Typer(
@@ -125,6 +125,7 @@ def detections(
     """Export detections as a table."""
     from edgec.fleet.client.connection import FleetClient, resolve
 
+    file_to_write(output)
     begin = time.time() - parse_duration(since) if since else None
     with FleetClient(*resolve(server, token)) as client:
         size = client.download(

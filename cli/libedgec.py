@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgec.cli.arguments import TARGET_HELP, choose_target
+from edgec.cli.arguments import TARGET_HELP, choose_target, folder_to_write
 from edgec.cli.compile_c import Libc
 from edgec.cli.console import emit_json, out
 
@@ -22,11 +22,11 @@ def command(
 ) -> None:
     """Build libedgec (header, static and shared library): C programs run any artifact with it, without Python."""
     hardware = choose_target(target)
+    folder = folder_to_write(output or Path(f"libedgec-{hardware.arch}-{libc.value}"))
     from rich.filesize import decimal as size
 
     from edgec.compiler.c_library.libedgec import build_libedgec
 
-    folder = output or Path(f"libedgec-{hardware.arch}-{libc.value}")
     made = build_libedgec(folder, hardware, libc.value)
     if as_json:
         emit_json({"folder": str(made.folder), "files": made.files})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import existing
+from edgec.cli.arguments import existing, file_to_write
 from edgec.cli.console import emit_json, out, styled
 from edgec.targets import UsageError
 
@@ -44,6 +44,8 @@ def command(
     On a GPU, times are those of its events, and the limits follow from its clocks; tensor cores have a peak of their
     own. Parts that ONNX Runtime runs on the host are shown with the bytes that are copied for them.
     """
+    if plot is not None:
+        file_to_write(plot)
     import edgec.runtime as rt
     from edgec.benchmarks.inputs import artifact_inputs
     from edgec.benchmarks.roofline.probed import probed_machine

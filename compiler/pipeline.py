@@ -40,6 +40,7 @@ from edgec.compiler.verify.questions import Questions
 from edgec.compiler.verify.runnable import verifiable
 from edgec.compiler.verify.verification import UNWRITTEN
 from edgec.runtime import versions
+from edgec.runtime.artifact.writer import check_replaceable
 from edgec.targets import Target
 from edgec.targets.errors import EdgecError
 
@@ -157,6 +158,7 @@ def compile_model(
         CalibrationError, BoundNotMet: it cannot be quantised with these data, or not within the bound.
         VerificationFailed, ToolMissing: it cannot be proven right.
         NotFaster: it is slower than ONNX Runtime, and the options forbid that.
+        UsageError: the artifact would take the place of something that is no file.
         Nothing is written in any of these cases.
     """
     path, options, progress = Path(path), options or CompileOptions(), progress or Silent()
@@ -172,6 +174,10 @@ def compile_model(
         options = replace(options, states=card.states)
     if card is not None and card.constants is not msgspec.UNSET:
         options = replace(options, constants={**card.constants, **options.constants})
+    name = name or (card.name if card else None) or pack.artifact_name(path)
+    version = version or (card.version if card else None) or "1"
+    output = Path(output) if output else Path(f"{name}-{target.name}.edge")
+    check_replaceable(output)
     with Ahead() as ahead:
         task = _Task(path, target, options, card, inputs, progress, _Clock(), shared, ahead)
         built, precision = task.built()
@@ -179,9 +185,6 @@ def compile_model(
             check_c_library(built[0].lowered, target, built[0].imported.source.nodes)
         for note in built[0].imported.source.notes:
             progress.note(note)
-        name = name or (card.name if card else None) or pack.artifact_name(path)
-        version = version or (card.version if card else None) or "1"
-        output = Path(output) if output else Path(f"{name}-{target.name}.edge")
         try:
             return task.written(output, name, version, built, precision)
         except VerificationFailed as failed:

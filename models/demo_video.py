@@ -15,6 +15,7 @@ import numpy as np
 
 from edgec.models.synthetic import shapes
 from edgec.models.synthetic.backgrounds import HELD_BACK, LOOKALIKES, TRAINING, Picture, background
+from edgec.runtime.artifact.writer import check_replaceable
 from edgec.targets.errors import EdgecError, UsageError
 
 SCENE_S = 12.0
@@ -104,7 +105,7 @@ def write_clip(
     """Write a clip to `path` (`.avi`, `.mp4` or `.mkv`) atomically.
 
     Raises:
-        UsageError: the suffix is another one, or the clip would have no frame.
+        UsageError: the suffix is another one, the clip would have no frame, or the path is something else than a file.
         EdgecError: OpenCV cannot write to the path.
     """
     path = Path(path)
@@ -113,6 +114,7 @@ def write_clip(
     count = round(seconds * fps)
     if count < 1:
         raise UsageError(f"a clip of {seconds:g} s at {fps:g} frames a second holds no frame")
+    check_replaceable(path)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
     writer = cv2.VideoWriter(str(part), codec, fps, (width, height))

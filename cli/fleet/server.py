@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgec.cli.arguments import Server, Token, folder_to_write, parse_duration
+from edgec.cli.arguments import Server, Token, file_to_write, folder_to_write, parse_duration
 from edgec.cli.console import out, styled
 from edgec.cli.fleet.client import connect
 
@@ -58,6 +58,8 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as JSON.")] = False,
 ) -> None:
     """Run the fleet server: registry, devices, rollouts, dashboard and, without --mqtt, an MQTT broker."""
+    if ready_file is not None:
+        file_to_write(ready_file)
     import json
     import logging
     import os

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from edgec.runtime.artifact import oci
 from edgec.runtime.artifact.oci import Descriptor, Manifest
 from edgec.runtime.artifact.reader import MODEL_LIBRARY, PROCESSING_LIBRARY
+from edgec.targets.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,11 +21,27 @@ if TYPE_CHECKING:
     from edgec.runtime.artifact.weights import WeightsBlob
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse a path where a new file would take the place of something that is no file.
+
+    Raises:
+        UsageError: it is a folder, or a device such as `/dev/null`, a pipe or a socket.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise UsageError(f"{path}: is {kind}, and a file would replace it: name a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file atomically: a temporary file beside `path` replaces it once all is on disk, or is removed."""
+    """Write a file atomically: a temporary file beside `path` replaces it once all is on disk, or is removed.
+
+    Raises:
+        UsageError: `path` is something else than a file.
+    """
     import tempfile
 
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,11 +1,15 @@
-"""The parsers of arguments."""
+"""The parsers of arguments, and paths that commands write to."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from edgec.cli import captures, compile, debug, devices, profile, run
 from edgec.cli.arguments import (
     parse_buckets,
     parse_duration,
@@ -16,6 +20,7 @@ from edgec.cli.arguments import (
 )
 from edgec.cli.captures import annotation
 from edgec.cli.deploy import parse_stages
+from edgec.cli.fleet import server
 from edgec.targets import UsageError
 
 
@@ -92,3 +97,25 @@ def test_annotations() -> None:
     for wrong in ("cat=1,2,3", "cat=1,2,3,4,5", "cat=a,b,c,d"):
         with pytest.raises(UsageError, match="a box is four numbers"):
             annotation(wrong)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda pipe: compile.command(Path(__file__), output=pipe),
+        lambda pipe: run.command(pipe, pipe, output=pipe),
+        lambda pipe: profile.command(pipe, plot=pipe),
+        lambda pipe: debug.reduce_command(Path(__file__), output=pipe),
+        lambda pipe: debug.reduce_command(Path(__file__), output=pipe.with_suffix(".onnx")),
+        lambda pipe: devices.detections(pipe),
+        lambda pipe: captures.export(pipe),
+        lambda pipe: server.serve(ready_file=pipe),
+    ],
+)
+def test_a_pipe_is_no_place_for_a_file(tmp_path: Path, command: Callable[[Path], None]) -> None:
+    pipe = tmp_path / "out.npz"  # in place of a device, which root would lose
+    os.mkfifo(pipe)
+    with pytest.raises(UsageError, match=r"out\.npz: is a device, pipe or socket"):
+        command(pipe)
+    assert [pipe] == list(tmp_path.iterdir())
+    assert pipe.is_fifo()

@@ -16,7 +16,7 @@ from edgec.compiler.options import CompileOptions
 from edgec.compiler.pipeline import compile_model
 from edgec.compiler.verify.compare import compare
 from edgec.compiler.verify.reference import Reference
-from edgec.targets import detect, load_target
+from edgec.targets import UsageError, detect, load_target
 from tests.compiler.onnx_models import model_of, save
 
 RNG = np.random.default_rng(1)
@@ -114,6 +114,13 @@ def test_inputs_to_verify_with_must_fit(model_file: Path, tmp_path: Path) -> Non
     with pytest.raises(InputShapeError, match="cannot be read"):
         compile_model(model_file, detect(), QUICK, output=tmp_path / "a.edge", inputs=inputs)
     assert not (tmp_path / "a.edge").exists()
+
+
+def test_what_is_no_file_is_no_output_before_any_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: is a device, pipe or socket"):
+        compile_model(tmp_path / "no.onnx", detect(), QUICK, output=tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_no_process_is_left_when_the_reference_fails(

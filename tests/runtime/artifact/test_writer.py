@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgec.runtime as rt
+from edgec.targets import UsageError
 from tests.runtime.artifact.artifacts import config, write
 
 
@@ -35,6 +37,17 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "File too large" in done.stderr
     assert (tmp_path / "a.edge").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.edge"]
+
+
+def test_a_file_takes_the_place_of_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # as a device would be replaced by root
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("pipe")
+    for name, kind in (("pipe", "a device, pipe or socket"), ("link", "a device"), ("folder", "a folder")):
+        with pytest.raises(UsageError, match=f"{name}: is {kind}"):
+            write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
 
 
 def test_layers_come_in_one_order_whatever_the_order_of_the_arguments(tmp_path: Path) -> None:
