@@ -56,6 +56,11 @@ def main(newest: bool) -> None:
         assert counters.captured == counters.processed + counters.dropped + counters.in_flight
         # One more than without the death: the frame that it took along.
         assert 0 <= counters.dropped <= (counters.captured // 2 + 1 if newest else 1), (place, counters)
+        # Nor does the death take a slot along: a few such restarts would leave a camera none to write into.
+        while frame := ring.take(newest=False):
+            ring.release(frame)
+        free = [slot for _ in range(ring.slots) if (slot := ring.begin(newest=False)) is not None]
+        assert len(set(free)) == ring.slots, (place, free)
         ring.close()
         if status == 0:
             break
