@@ -43,7 +43,9 @@ SHARES = (1, 2, 3, 4)  # bands a thread
 TILES = 3  # tiles of the 1×1 convolution that are worth timing with each band
 WIDTHS = 2
 BAND = 100.0  # cycles of a band beside its sums
-WAIT = 4000.0  # cycles until all threads have begun the next kernel; measured on Zen 4, 1 to 3 microseconds
+# Cycles until all threads have begun the next kernel: assumed, as launches were not timed alone. On two threads of a
+# Zen 4 four launches fewer, and what else one kernel saves, took 11 microseconds from ds-cnn.
+WAIT = 4000.0
 # Of layers that are estimated to be a little slower as one kernel, none was measured to be, on two cores of a Zen 4.
 TOLERANCE = 1.05
 # With fewer, tiles are so small that weights beyond the first cache are fetched in vain for each band: MobileNetV2 took
