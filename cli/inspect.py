@@ -129,7 +129,8 @@ def _needs(artifact: Artifact) -> str:
     """What a machine must have to run an artifact."""
     features = ", ".join(artifact.config.required_features)
     if artifact.config.device_kind != "cuda":
-        return features or "no CPU features"
+        system = f"; glibc {artifact.config.min_glibc} or later" if artifact.config.min_glibc else ""
+        return (features or "no CPU features") + system
     from edgec.runtime.gpu.code import unpack
     from edgec.runtime.gpu.driver_library import OLDEST_DRIVER
 

@@ -227,9 +227,11 @@ int code_load(struct code *code, struct span file) {
   *code = (struct code){0};
   if (file.size < sizeof head) return fail(BAD_FILE, "the artifact's code is no library");
   memcpy(&head, file.at, sizeof head);
-  if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_ident[EI_DATA] != ELFDATA2LSB ||
-      head.e_type != ET_DYN)
-    return fail(BAD_FILE, "the artifact's code is no library");
+  if (memcmp(head.e_ident, ELFMAG, SELFMAG)) return fail(BAD_FILE, "the artifact's code is no library");
+  if (head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_ident[EI_DATA] != ELFDATA2LSB)
+    return fail(BAD_FILE, "the artifact's code is for a %s machine, and its config is not",
+                head.e_ident[EI_CLASS] != ELFCLASS64 ? "32-bit" : "big-endian");
+  if (head.e_type != ET_DYN) return fail(BAD_FILE, "the artifact's code is no library");
   if (head.e_machine != OWN_MACHINE)
     return fail(BAD_FILE, "the artifact's code is for another architecture (ELF machine %u) than its config", head.e_machine);
   if (head.e_phentsize != sizeof(Elf64_Phdr) || head.e_phoff > file.size ||

@@ -44,7 +44,8 @@ _Known = list[tuple[tuple[int, ...], np.dtype[Any]]]
 
 _CPU, _POOLED = 1, 2
 _VIEWS = 32
-_ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64"}
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64", 40: "arm", 243: "riscv64", 22: "s390x", 21: "ppc64", 3: "i386"}
+_ELF_64, _ELF_LITTLE = 2, 1
 
 
 def empty_aligned(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
@@ -64,8 +65,13 @@ def check_code(code: bytes, config: ArtifactConfig) -> None:
     """
     if code[:4] != b"\x7fELF" or len(code) < 20:
         raise ArtifactError("the artifact's code is not a shared library")
-    (machine,) = struct.unpack_from("<H", code, 18)
+    bits, order = code[4], code[5]
+    (machine,) = struct.unpack_from("<H" if order == _ELF_LITTLE else ">H", code, 18)
     found = _ELF_MACHINES.get(machine, f"ELF machine {machine}")
+    if order != _ELF_LITTLE:
+        found += ", big-endian"
+    if bits != _ELF_64:
+        found += ", 32-bit"
     if found != config.arch:
         raise ArtifactError(f"the artifact says it is for {config.arch}, but its code is for {found}")
 

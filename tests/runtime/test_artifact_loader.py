@@ -15,11 +15,26 @@ import edgec.runtime as rt
 from edgec.runtime import cpu_device
 
 
-def test_code_of_another_architecture_than_the_config_says_is_refused(mlp: Any, tmp_path: Path) -> None:
-    code = mlp.code[:18] + (243).to_bytes(2, "little") + mlp.code[20:]
+@pytest.mark.parametrize(
+    ("at", "changed", "found"),
+    [
+        (18, b"\xf3\0", "riscv64$"),
+        (4, b"\1", ", 32-bit$"),
+        (5, b"\2", ", big-endian$"),
+        (5, b"\2\1\0\0\0\0\0\0\0\0\0\0\3\0\x16", "s390x, big-endian$"),
+    ],
+)
+def test_code_of_another_machine_than_the_config_says_is_refused(
+    mlp: Any, tmp_path: Path, at: int, changed: bytes, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_device, "load_code", lambda code: pytest.fail("code was loaded"))
+    code = mlp.code[:at] + changed + mlp.code[at + len(changed) :]
     rt.write_artifact(tmp_path / "a.edge", config=mlp.config, code=code, weights=mlp.weights)
-    with pytest.raises(rt.ArtifactError, match="but its code is for riscv64"):
+    with pytest.raises(rt.ArtifactError, match=f"but its code is for .*{found}"):
         rt.load(tmp_path / "a.edge")
+
+
+def test_code_that_is_no_library_is_refused(mlp: Any, tmp_path: Path) -> None:
     rt.write_artifact(tmp_path / "b.edge", config=mlp.config, code=b"import os", weights=mlp.weights)
     with pytest.raises(rt.ArtifactError, match="not a shared library"):
         rt.load(tmp_path / "b.edge")
