@@ -28,10 +28,19 @@ _NOISE = re.compile(
 # activations.
 NARROW_PRODUCTS = "session.qdq_matmulnbits_accuracy_level"
 QUANTISED = frozenset(
-    {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
+    {
+        "QuantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+    }
 )
 
 
+# It rounds the rows of a batch together: on several threads in groups, whose ranges differ.
+ROUNDED_IN_GROUPS = "DynamicQuantizeLSTM"
 ROUNDED = 4  # the `accuracy_level` of MatMulNBits that lets activations be rounded to 8 bits
 
 
@@ -87,6 +96,12 @@ def exact_narrow_products(model: ModelProto) -> bytes:
     return content
 
 
+def same_results(model: ModelProto, threads: int) -> int:
+    """As many threads as leave the results what they are on one."""
+    grouped = any(node.op_type == ROUNDED_IN_GROUPS for node in nodes_of(model, Path()))
+    return 1 if grouped else threads
+
+
 class Reference:
     """The source model on this CPU, run so that sums of 8-bit products are exact.
 
@@ -115,6 +130,7 @@ class Reference:
         if ways is None:
             ways = ways_to_run(source.reference, machine_arch(), machine_features())
         content = source.reference.SerializeToString() if given else exact_narrow_products(source.reference)
+        threads = threads if given else same_results(source.reference, threads)
         self._content, self._threads, self._settings = content, threads, tuple[str, ...]()
         self._standard: Standard | None = None
         self._refusal = ""  # why ONNX Runtime cannot run the model, where the evaluator stands in

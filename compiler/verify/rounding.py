@@ -21,7 +21,7 @@ from edgec.compiler.frontends.onnx.ort_session import ORT_ERRORS, open_session
 from edgec.compiler.frontends.onnx.shape_inference import infer_shapes
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.verify.inputs import Arrays
-from edgec.compiler.verify.reference import NARROW_PRODUCTS, exact_narrow_products
+from edgec.compiler.verify.reference import NARROW_PRODUCTS, exact_narrow_products, same_results
 from edgec.compiler.verify.rounding_inside import NESTED, POOL, PREFIX, Pools
 
 UNITS = 4  # in the last place: the largest perturbation of a value
@@ -117,6 +117,7 @@ def perturbed_runs(source: SourceModel, inputs: Arrays, threads: int = 1) -> lis
     model, factors = _with_factors(_at_sizes(source.model, inputs))
     names = [port.name for port in source.outputs]
     runs: list[Arrays] = []
+    threads = same_results(model, threads)
     try:
         session = open_session(exact_narrow_products(model), threads=threads, settings=(NARROW_PRODUCTS,))
         for sign in (1, -1):  # in opposite directions: two draws might agree by chance

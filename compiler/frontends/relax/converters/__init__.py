@@ -29,6 +29,7 @@ def load_all() -> None:
         normalisation,
         pooling,
         quantised_microsoft,
+        quantised_recurrent,
         quantize_linear,
         recurrent,
         reductions,

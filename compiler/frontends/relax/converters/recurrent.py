@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,16 +39,47 @@ class _Sizes:
     directions: int
 
 
+@dataclass(frozen=True)
+class Products:
+    """How a layer multiplies with its weights.
+
+    Attributes:
+        inputs: the product of inputs `[steps * batch, inputs]` with the weights of a direction, without its bias.
+        recurrence: arguments of the kernel for the recurrence weights of a direction.
+        kernel: makes the kernel of a direction.
+    """
+
+    inputs: Callable[[Expr, int], Expr]
+    recurrence: Callable[[int], list[Expr]]
+    kernel: Callable[..., RecurrentKernel]
+
+
 @converts("LSTM", "GRU", "RNN")
 @converts_dynamic("LSTM", "GRU", "RNN")
 def _recurrent(node: Node) -> list[Expr]:
+    directions, _, hidden = node.shape(R)
+
+    def inputs(x: Expr, d: int) -> Expr:
+        return relax.op.matmul(x, _transposed(node, _row(node, node.input(W), d)))
+
+    def recurrence(d: int) -> list[Expr]:
+        return [_blocked(node, _row(node, node.input(R), d), hidden)]
+
+    products = Products(inputs, recurrence, RecurrentKernel)
+    return recurrent_layer(node, directions, node.shape(W)[2], hidden, products)
+
+
+def recurrent_layer(node: Node, directions: int, inputs: int, hidden: int, products: Products) -> list[Expr]:
+    """The outputs of an LSTM, GRU or RNN.
+
+    Raises:
+        CannotConvert: an attribute or its sizes have no kernel.
+    """
     batch_first = bool(node.attrs.get("layout", 0))
     x = node.input(X)
     if batch_first:
         x = node.emit(relax.op.permute_dims(x, [1, 0, 2]))
-    directions, _, hidden = node.shape(R)
     steps, batch, _ = dims_of(x)
-    inputs = node.shape(W)[2]
     x = with_sizes(node, x, [steps, batch, inputs])
     sizes = _Sizes(steps, batch, inputs, hidden, directions)
     if is_same(steps, 0) or node.dtype(X) != "float32":
@@ -56,7 +88,8 @@ def _recurrent(node: Node) -> list[Expr]:
     ways = names.get(str(node.attrs.get("direction", "forward")).lower(), [])
     if len(ways) != directions:
         raise CannotConvert("its direction does not fit its weights")
-    parts = [_direction(node, x, d, way, sizes, batch_first) for d, way in enumerate(ways)]
+    rows = viewed(node, x, [sizes.steps * sizes.batch, sizes.inputs])
+    parts = [_direction(node, products, rows, d, way, sizes) for d, way in enumerate(ways)]
     return [_join(node, [part[i] for part in parts], i, batch_first) for i in range(len(parts[0]))]
 
 
@@ -71,14 +104,13 @@ def _join(node: Node, parts: list[Expr], position: int, batch_first: bool) -> Ex
     return joined
 
 
-def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_first: bool) -> list[Expr]:
+def _direction(
+    node: Node, products: Products, rows: Expr, d: int, reverse: bool, sizes: _Sizes
+) -> list[Expr]:
     op, n = node.op_type, GATES[node.op_type]
-    kernel = _kernel(node, d, reverse, sizes)
-    weight = _row(node, node.input(W), d)
-    recurrence = _row(node, node.input(R), d)
-    gates = relax.op.matmul(
-        viewed(node, x, [sizes.steps * sizes.batch, sizes.inputs]), _transposed(node, weight)
-    )
+    batch_first = bool(node.attrs.get("layout", 0))
+    kernel = _kernel(node, d, reverse, sizes, products.kernel)
+    gates = products.inputs(rows, d)
     reset_bias = constant(np.zeros(sizes.hidden, "float32"))
     if node.has(B):
         bias, reset_bias = _biases(node, d, sizes, split_reset=kernel.linear_before_reset)
@@ -87,7 +119,7 @@ def _direction(node: Node, x: Expr, d: int, reverse: bool, sizes: _Sizes, batch_
     state = [_state(node, H0, d, sizes, batch_first)]
     if op == "LSTM":
         state.append(_state(node, C0, d, sizes, batch_first))
-    arguments = [gates, _blocked(node, recurrence, sizes.hidden), *state]
+    arguments = [gates, *products.recurrence(d), *state]
     if kernel.peepholes:
         arguments.append(node.emit(reshaped(_row(node, node.input(P), d), [3, sizes.hidden])))
     if kernel.linear_before_reset:
@@ -111,7 +143,9 @@ def _bound(node: Node, value: Expr) -> Expr:
     return value if isinstance(value, relax.Var) or is_constant(value) else node.emit(value)
 
 
-def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel:
+def _kernel(
+    node: Node, d: int, reverse: bool, sizes: _Sizes, kind: Callable[..., RecurrentKernel]
+) -> RecurrentKernel:
     op, attrs = node.op_type, node.attrs
     per_way = len(DEFAULTS[op])
     names = attrs.get("activations") or DEFAULTS[op] * sizes.directions
@@ -127,7 +161,7 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
         if activation(name, alpha, beta) is None:
             raise CannotConvert(f"its activation {name!r} is unknown")
         chosen.append((name, alpha, beta))
-    return RecurrentKernel(
+    return kind(
         op_type=op,
         steps=sizes.steps,
         batch=sizes.batch,
@@ -138,11 +172,12 @@ def _kernel(node: Node, d: int, reverse: bool, sizes: _Sizes) -> RecurrentKernel
         input_forget=bool(attrs.get("input_forget", 0)),
         linear_before_reset=op == "GRU" and bool(attrs.get("linear_before_reset", 0)),
         peepholes=op == "LSTM" and node.has(P),
-        lengths=node.has(LENGTHS) and not _all_full(node, sizes.steps),
+        lengths=node.has(LENGTHS) and not all_full(node, sizes.steps),
     )
 
 
-def _all_full(node: Node, steps: Dim) -> bool:
+def all_full(node: Node, steps: Dim) -> bool:
+    """Whether the lengths are known to be those of the whole sequence."""
     lengths = node.input(LENGTHS)
     return is_constant(lengths) and isinstance(steps, int) and bool((value_of(lengths) == steps).all())
 
