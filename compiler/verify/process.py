@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import tempfile
@@ -84,7 +85,9 @@ class Child:
             raise ArtifactCrashed(signal.Signals(-code), self._at())
         if code:
             lines = [line for line in told.decode(errors="replace").splitlines() if line.strip()]
-            raise CompilerError(f"running the artifact failed: {lines[-1] if lines else 'no message'}")
+            why = lines[-1] if lines else "no message"
+            why = re.sub(r"^edgec\.[\w.]+: ", "", why)  # the error's class
+            raise CompilerError(f"running the artifact failed: {why}")
         with np.load(self.folder / "outputs.npz") as file:
             ran = {int(key[1:].partition("o")[0]) for key in file.files}
             outputs = {
