@@ -33,8 +33,8 @@ MODULES = dict.fromkeys(("fleet", "devices", "push", "deploy", "captures", "expe
     dict.fromkeys(("compile", "inspect", "verify", "bench", "profile", "debug"), COMPILER)
 )
 """What to import for a command, beside what every command imports."""
-SET_EARLY = ("PYTHON", "LD_PRELOAD", "LANG", "LC_", "TZ", "TMPDIR")
-"""How variables begin that an interpreter reads when it starts, or keeps."""
+SET_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TZ", "TMPDIR")
+"""How variables begin that an interpreter or its loader reads when it starts, or keeps."""
 _BEGUN = dict(os.environ)
 
 
@@ -123,13 +123,14 @@ def start(
     stderr: IO[bytes],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    program: Path | None = None,
 ) -> Process | subprocess.Popen[bytes]:
-    """Start `edgec` with `arguments`."""
+    """Start `edgec`, or the script `program` in an interpreter of its own, with `arguments`."""
     environment = dict(os.environ if env is None else env)
     words = list(map(str, arguments))
     modules = MODULES.get(words[0] if words else "", EVERY)
-    if _set_early(environment) != _set_early(_BEGUN):
-        command = [sys.executable, "-m", "edgec.cli.main", *words]
+    if program is not None or _set_early(environment) != _set_early(_BEGUN):
+        command = [sys.executable, *(["-m", "edgec.cli.main"] if program is None else [str(program)]), *words]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=cwd, env=environment,
             preexec_fn=end_with_parent,

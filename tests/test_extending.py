@@ -198,7 +198,7 @@ def test_a_page(tmp_path: Path) -> None:
         "shell.NAV += (('/by-target', 'Targets'),)\n"
         "main()\n"
     )
-    server = FleetServer(tmp_path / "data", entry=(str(entry),)).start()
+    server = FleetServer(tmp_path / "data", program=entry).start()
     try:
         for number in range(3):
             server.enroll(f"cam-{number}", target="rpi5")

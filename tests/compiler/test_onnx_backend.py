@@ -95,7 +95,7 @@ def test_a_part_of_the_standard_node_tests(part: int, tmp_path: Path) -> None:
             if outcome.result not in wanted:
                 failed.append(outcome)
     assert not failed
-    assert len(known) >= 20
+    assert len(known) >= 15, "the package's tests are there"
 
 
 @pytest.mark.long

@@ -118,10 +118,12 @@ class FleetServer:
         data: Path,
         *flags: str,
         backend: Backend | None = None,
+        program: Path | None = None,
         **environment: str,
     ) -> None:
         self.data = data
         self._flags = flags
+        self._program = program
         self._starts = 0
         self._name = f"edgec-{uuid.uuid4().hex[:12]}"
         self.external = backend is not None and backend.external
@@ -138,7 +140,9 @@ class FleetServer:
         self.log = self.data.parent / f"{self.data.name}-{self._starts}.log"
         environment = os.environ | {"HOME": str(self.data.parent)} | self.environment
         with self.log.open("wb") as log:
-            self.process = preloaded.start(*arguments, stdout=log, stderr=log, env=environment)
+            self.process = preloaded.start(
+                *arguments, stdout=log, stderr=log, env=environment, program=self._program
+            )
         wait_for(lambda: ready.exists() or self.process.poll() is not None, 60, "the server to be ready")
         assert self.process.poll() is None, self.log.read_text()
         self.info = json.loads(ready.read_text())
