@@ -31,6 +31,7 @@ STAGES = {
     "build": "generating code",
     "link": "linking",
     "verify": "comparing with ONNX Runtime",
+    "examples": "reading the calibration data",
     "calibrate": "running the calibration data",
     "compare": "comparing calibrators",
     "refine": "refining weights",

@@ -27,7 +27,7 @@ from edgec.compiler.options import WEIGHT_BITS, CompileOptions, Precision
 from edgec.compiler.processing import build_processing
 from edgec.compiler.progress import Progress, Silent
 from edgec.compiler.proving import prove, threads_here
-from edgec.compiler.quantise.dataset import NEEDED
+from edgec.compiler.quantise.contents import NEEDED
 from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.report.evidence import bucket_evidence, make_evidence
 from edgec.compiler.report.html import render

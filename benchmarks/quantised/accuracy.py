@@ -1,6 +1,7 @@
 """What `--precision int8` costs trained networks that nobody here trained or tuned anything for, on data held back.
 
     python -m edgec.benchmarks.quantised.accuracy FOLDER --data DATA [--document docs/calibration.md] [--only NETWORK…]
+        [--reduce-range]
 
 Where the data have labels the loss is one of accuracy. Elsewhere a classifier's own best classes are the labels, so the
 loss is the share of examples whose best class changes; other networks are measured by the error of their outputs.
@@ -139,7 +140,7 @@ def _classes(source: SourceModel, examples: Array) -> Array:
     return np.array([int(np.argmax(run({port.name: example})[output])) for example in examples])
 
 
-def row_of(network: Network, data: Path, folder: Path) -> Row:
+def row_of(network: Network, data: Path, folder: Path, reduce_range: bool = False) -> Row:
     """Quantise a network with half of its examples and measure it on the others."""
     first, labels = network.examples(data)
     source = load_source(data / network.model, CompileOptions())
@@ -151,7 +152,7 @@ def row_of(network: Network, data: Path, folder: Path) -> Row:
     file = folder / f"{network.name}.npz"
     np.savez(file, allow_pickle=False, **arrays)
     drop, error = (0.01, None) if network.classifies else (None, 0.1)
-    calibration = Calibration(file, max_drop=drop, max_error=error)
+    calibration = Calibration(file, max_drop=drop, max_error=error, reduce_range=reduce_range)
     calibrated = calibrate(source, calibration, load_target("host"), network.card, Silent())
     return Row(network, calibrated, calibrated.choose(Silent()))
 
@@ -169,12 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Quantise, print and document."""
     parser = common_options(__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="networks whose names contain one of these")
+    parser.add_argument("--reduce-range", action="store_true", help="as of `edgec compile`")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     chosen = [n for n in NETWORKS if not given.only or any(part in n.name for part in given.only)]
     rows = []
     for network in chosen:
-        rows.append(row_of(network, given.data, given.folder))
+        rows.append(row_of(network, given.data, given.folder, given.reduce_range))
         print(rows[-1].line(), flush=True)
     if given.document is not None:
         write_between(given.document, MARK, table(rows))

@@ -11,7 +11,8 @@ from edgec.compiler.options import MAX_DROP, MAX_ERROR, Calibration
 from edgec.compiler.progress import Progress
 from edgec.compiler.quantise.calibrators import CALIBRATORS
 from edgec.compiler.quantise.choose import Bound, Choice, give_back
-from edgec.compiler.quantise.dataset import ENOUGH, NEEDED, Dataset, open_dataset
+from edgec.compiler.quantise.contents import needed
+from edgec.compiler.quantise.dataset import ENOUGH, Dataset, open_dataset
 from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.quantise.evaluate import Evaluator
 from edgec.compiler.quantise.measures import Accuracy, measure_for
@@ -129,15 +130,25 @@ def calibrate(
         and not calibration.reduce_range
     ):
         progress.note(f"{target.name} has no VNNI: most layers in int8 are faster there with --reduce-range")
+    if data.files:
+        _read_all((calibrating, held_back), progress)
     signed, paired = target.arch != "x86_64", calibration.reduce_range
     recipes = Recipes(structure, calibrating, signed=signed, paired=paired, progress=progress)
     names = list(CALIBRATORS) if calibration.calibrator == "auto" else [calibration.calibrator]
     few = Evaluator(source, calibrating.first(COMPARED))
     recipe, tried = recipes.best(names, few)
     if len(data) < ENOUGH:
-        progress.note(f"{len(data)} examples were given to calibrate with: better are {NEEDED}")
+        progress.note(f"{len(data)} examples were given to calibrate with: better are {needed(data.kind)}")
     evaluator = Evaluator(source, held_back, measure)
     return Calibrated(structure, recipe, tried, few, evaluator, bound, len(calibrating))
+
+
+def _read_all(parts: Sequence[Dataset], progress: Progress) -> None:
+    """Read every file, those of `parts` that come first to be kept: a damaged one is told before any work is done."""
+    progress.stage("examples", sum(len(part) for part in parts))
+    for part in parts:
+        for _ in part:
+            progress.advance()
 
 
 def _checked(source: SourceModel) -> Structure:

@@ -6,29 +6,32 @@ memory lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 import edgec.runtime as rt
 from edgec.compiler.frontends.source import SourceModel
 from edgec.compiler.quantise import records
+from edgec.compiler.quantise.contents import NEEDED, Kind, files_of, needed
 from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.quantise.labels import Truth, by_folder, read_labels
 from edgec.compiler.verify.inputs import Arrays
 from edgec.runtime.errors import InputError
-from edgec.runtime.processing.input_files import PICTURES, SOUNDS, read_picture, read_sound
+from edgec.runtime.processing.input_files import read_picture, read_sound
 
 LEAST = 16  # examples below which ranges and errors are guesses
 MOST_KEPT = 512 << 20  # bytes of examples in memory
 ENOUGH = 100  # what is recommended
-NEEDED = "100 to 500 pictures (or sounds, or arrays in an .npz file) like those that the model will see"
+ALL_FLAT: Mapping[Kind, str] = {
+    "pictures": "every picture is of a single colour",
+    "sounds": "every sound is a single constant value",
+    "arrays": "every example is a single constant value",
+}
 LABELS = "labels"  # the array of an `.npz` file that holds class numbers or names
-
-Kind = Literal["pictures", "sounds", "arrays"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Example:
         inputs: the model's inputs; a sound has one set for each of its windows.
         places: of a picture in the input, or None.
         truth: what the model should find; None without labels.
+        flat: whether it is a picture of one colour, or a sound of one value, whatever is added around it.
     """
 
     name: str
     inputs: tuple[Arrays, ...]
     place: Any = None
     truth: Truth | None = None
+    flat: bool = False
 
 
 @dataclass
@@ -163,7 +168,7 @@ def open_dataset(
         raise CalibrationError(
             f"{path}: {len(found)} example{'s are' if len(found) != 1 else ' is'} too few to calibrate with; at least "
             f"{LEAST} are needed.\n"
-            f"Good are {NEEDED}"
+            f"Good are {needed(found.kind)}"
         )
     _check_classes(found, card)
     return found
@@ -183,28 +188,10 @@ def _check_classes(found: Dataset, card: rt.ModelCard | None) -> None:
 
 
 def _folder(path: Path, source: SourceModel, card: rt.ModelCard | None, labels: Path | None) -> Dataset:
-    kind, endings = _kind_of(path, card)
-    files = tuple(sorted(f for f in path.rglob("*") if f.suffix.lower() in endings and f.is_file()))
-    if not files:
-        other = ", ".join(sorted(endings))
-        raise CalibrationError(f"{path}: holds no {kind} ({other}).\nCalibration needs {NEEDED}")
+    kind, files = files_of(path, card)
     names = [file.relative_to(path).as_posix() for file in files]
     truths = read_labels(labels, card, names) if labels else by_folder(names, card)
     return Dataset(path, kind, source, card, files, tuple(range(len(files))), truths)
-
-
-def _kind_of(path: Path, card: rt.ModelCard | None) -> tuple[Kind, frozenset[str]]:
-    if card is not None and isinstance(card.input, rt.card.ImageInput):
-        return "pictures", PICTURES
-    if card is not None and isinstance(card.input, rt.card.AudioInput):
-        return "sounds", SOUNDS
-    media = next((f for f in path.rglob("*") if f.suffix.lower() in PICTURES | SOUNDS), None)
-    if media is not None:
-        raise CalibrationError(
-            f"{path}: pictures and sounds need a model card that says how they become the model's input.\n"
-            "Write a model.toml beside the model (or name one with --card), or give an .npz file of inputs"
-        )
-    return "arrays", frozenset({".npz"})
 
 
 def _arrays(path: Path, source: SourceModel, card: rt.ModelCard | None) -> Dataset:
@@ -271,17 +258,20 @@ class _Preparation:
 
         name = self.source.inputs[0].name
         try:
-            if self.picture is not None:
-                given, place = self.picture(read_picture(file))
+            if self.picture is not None and kind == "pictures":
+                picture = read_picture(file)
+                given, place = self.picture(picture)
                 if given.shape != self.source.inputs[0].shape:
                     raise InputError(
                         f"the card makes {list(given.shape)} of it, and the model takes {_told(self.source)}"
                     )
-                return Example(file.name, (_finite({name: given}, str(file)),), place)
-            if self.sound is not None:
+                flat = bool((picture == picture[:1, :1]).all())
+                return Example(file.name, (_finite({name: given}, str(file)),), place, flat=flat)
+            if self.sound is not None and kind == "sounds":
                 samples = samples_of(*read_sound(file), self.sound.card)
                 windows = [array for _, _, array in self.sound.windows(samples)]
-                return Example(file.name, tuple(_finite({name: w}, str(file)) for w in windows))
+                flat = bool((samples == samples[:1]).all())
+                return Example(file.name, tuple(_finite({name: w}, str(file)) for w in windows), flat=flat)
             from edgec.compiler.verify.inputs import read_inputs
 
             return Example(file.name, (_finite(dict(read_inputs(file, self.source)), str(file)),))
@@ -301,26 +291,31 @@ def _finite(arrays: Arrays, name: str) -> Arrays:
     return arrays
 
 
-def check_varied(arrays: Sequence[Arrays], path: Path) -> None:
+def check_varied(data: Dataset) -> None:
     """Check that examples differ and hold more than one value.
 
     Raises:
         CalibrationError: they say nothing about ranges.
     """
-    real = [{k: a for k, a in one.items() if a.dtype.kind == "f"} for one in arrays]
-    real = [one for one in real if one]
-    if real and all(float(np.ptp(a)) == 0.0 for one in real for a in one.values() if a.size > 1):
-        raise CalibrationError(
-            f"{path}: every example is a single constant value, which says nothing about the model's ranges.\n"
-            f"Calibration needs {NEEDED}"
-        )
-    if len(real) > 1 and all(
-        np.array_equal(a, real[0][key]) for one in real[1:] for key, a in one.items() if key in real[0]
+    examples = list(data)
+    arrays = [_telling(inputs) for example in examples for inputs in example.inputs]
+    large = [a for one in arrays for a in one.values() if a.size > 1]
+    told = ""
+    if (large and all(np.all(a == a.flat[0]) for a in large)) or all(example.flat for example in examples):
+        told = ALL_FLAT[data.kind]
+    elif len(arrays) > 1 and all(
+        np.array_equal(a, arrays[0][key]) for one in arrays for key, a in one.items()
     ):
+        told = f"all {data.kind if data.files else 'examples'} are the same"
+    if told:
         raise CalibrationError(
-            f"{path}: all examples are the same, which says nothing about the model's ranges.\n"
-            f"Calibration needs {NEEDED}"
+            f"{data.path}: {told}, which says nothing about the model's ranges.\nCalibration needs {needed(data.kind)}"
         )
+
+
+def _telling(inputs: Arrays) -> Arrays:
+    """The inputs that ranges come from: real numbers, or all where there are none."""
+    return {name: a for name, a in inputs.items() if a.dtype.kind == "f"} or inputs
 
 
 def _told(source: SourceModel) -> str:

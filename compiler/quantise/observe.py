@@ -9,9 +9,8 @@ from edgec.compiler.quantise.calibrators import Histogram
 from edgec.compiler.quantise.dataset import Dataset, check_varied
 from edgec.compiler.quantise.errors import CalibrationError
 from edgec.compiler.quantise.simulate import Simulation, batches, sizes_of
-from edgec.compiler.verify.inputs import Arrays
 
-COMPARED = 8  # examples that are compared with each other
+COMPARED = 32  # examples that are compared with each other
 
 
 def observe(
@@ -28,17 +27,15 @@ def observe(
     Raises:
         CalibrationError: the data say nothing: constant, all the same, or values that are not finite.
     """
+    check_varied(data.first(COMPARED))
     seen = {name: Histogram() for name in names}
     given = [port.name for port in source.inputs]
     inner = [name for name in names if name not in given]
-    first: list[Arrays] = []
     groups = list(batches(inner, sizes_of(source.model))) or [[]]
     for number, group in enumerate(groups):
         model = Simulation(source, further=group)
         for example in data:
             for inputs in example.inputs:
-                if number == 0 and len(first) < COMPARED:
-                    first.append(inputs)
                 found = model.run(inputs)
                 for name in group:
                     seen[name].add(found[name])
@@ -47,7 +44,6 @@ def observe(
                         if name in seen:
                             seen[name].add(inputs[name])
             advance()
-    check_varied(first, data.path)
     for name in inner:
         if seen[name].empty:
             raise CalibrationError(
