@@ -304,7 +304,7 @@ class _Chooser:
         everything = frozenset(layer.position for layer in calibrated.layers)
         variants.add(INT8, calibrated.model(everything), "int8", int8=everything)
         if bf16.nodes and not forced:
-            variants.add(BF16, self.source, "auto", bf16.nodes)
+            self._add_bf16(bf16.nodes)
         gains = self._gains(calibrated)
         skipped = [] if forced or gains is None else [at for at, ms in gains.items() if ms <= 0]
         positive = {at: max(ms, 1e-6) for at, ms in gains.items()} if gains else None
@@ -345,9 +345,17 @@ class _Chooser:
         if not allowed or not self.timed:
             return frozenset(allowed)
         if BF16 not in self.variants.made:
-            self.variants.add(BF16, self.source, "auto", allowed)
+            if not self._add_bf16(allowed):
+                return frozenset()
             self.variants.race(self.inputs)
         return self._faster(allowed, FP32, BF16)
+
+    def _add_bf16(self, nodes: Collection[int]) -> bool:
+        """Add the model with these nodes in bfloat16, unless none of them has such a kernel: it would be fp32 again."""
+        made = self.variants.add(BF16, self.source, "auto", nodes)
+        if not made.bf16:
+            del self.variants.made[BF16]
+        return bool(made.bf16)
 
     def _within(
         self, calibrated: Calibrated, choice: Choice, rest: frozenset[int], quality: dict[str, Quality]

@@ -169,6 +169,7 @@ def test_a_bound_gives_layers_back_and_is_kept_by_the_artifact(int8: CompileResu
     assert 0 < mixed["layers_int8"] < len(PRODUCTS)
     assert mixed["quality"]["error"] <= everything * 0.7
     assert any(f"{mixed['layers_int8']} of 5 layers in int8" in note for note in notes.notes)
+    assert all(narrow for name, (_, narrow) in counts(result).items() if name == "bf16")
 
 
 def test_a_bound_that_cannot_be_kept_writes_nothing(tmp_path: Path) -> None:
