@@ -142,7 +142,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
         width, y = 360 * float(layer["ms"]) / longest, 20 * row
         bars.append(
             f"<g><title>{escape(layer['kernel'])}: {escape(names)}</title>"
-            f"<text x=0 y={y + 14}>{escape(label)}</text>"
+            f"<svg width=364 height={y + 20}><text x=0 y={y + 14}>{escape(label)}</text></svg>"  # cut at the bars
             f"<rect x=370 y={y + 3} width={max(width, 1):.1f} height=14 rx=2 fill='#3b82c4'/>"
             f"<text x={376 + width:.1f} y={y + 14}>{layer['ms']:.3f} ms · {layer['share']:.0%}</text></g>"
         )

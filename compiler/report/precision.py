@@ -152,7 +152,7 @@ def _plot(layers: Sequence[Mapping[str, Any]]) -> str:
         at = y(10.0**power)
         parts.append(
             f"<line x1={_LEFT} x2={_WIDTH} y1={at:.1f} y2={at:.1f} stroke='#8884' />"
-            f"<text x={_LEFT - 6} y={at + 4:.1f} text-anchor=end>{10.0**power:.3%}</text>"
+            f"<text x={_LEFT - 6} y={at + 4:.1f} text-anchor=end>{100 * 10.0**power:g}%</text>"
         )
     step = (_WIDTH - _LEFT) / len(layers)
     for number, layer in enumerate(layers):
