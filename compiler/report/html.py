@@ -63,8 +63,10 @@ def _cards(evidence: Mapping[str, Any]) -> str:
     latency = evidence.get("latency") or {}
     if "edgec" in latency:
         cards.append(f"<div class=card><b>{latency['edgec']['median_ms']:.3g} ms</b>median latency</div>")
-    if evidence.get("speedup"):
-        cards.append(f"<div class=card><b>{evidence['speedup']:.2f}×</b>ONNX Runtime's speed</div>")
+    # The certificate leaves out rounds in which the machine was busy; the two medians alone do not.
+    speedup = (evidence.get("certificate") or {}).get("ratio") or evidence.get("speedup")
+    if speedup:
+        cards.append(f"<div class=card><b>{speedup:.2f}×</b>ONNX Runtime's speed</div>")
     total = evidence["sizes"]["code_bytes"] + evidence["sizes"]["weights_bytes"]
     cards.append(f"<div class=card><b>{size(total)}</b>code and weights</div>")
     return f"<div class=cards>{''.join(cards)}</div>"

@@ -32,6 +32,8 @@ QUANTISED = frozenset(
         "QuantizeLinear",
         "DynamicQuantizeLinear",
         "DynamicQuantizeLSTM",
+        "DynamicQuantizeMatMul",
+        "QGemm",
         "QLinearConv",
         "QLinearMatMul",
         "ConvInteger",

@@ -74,10 +74,10 @@ class CpuBackend(Backend):
                 "has them (rpi5, rk3588, sapphirerapids), or with --precision auto or fp32"
             )
         if precision == "bf16" and operands_for(BFLOAT16, self.target) != BFLOAT16:
+            others = "fp16, auto or fp32" if half_lanes(self.target) else "auto or fp32"
             raise TargetLacksPrecision(
-                f"{self.target.name} has no bfloat16 dot products of the kind that edgec has kernels for "
-                f"({feature_of(BFLOAT16)}): compile for a target that has them (zen4, sapphirerapids), or with "
-                "--precision auto or fp32"
+                f"{self.target.name} has no bfloat16 dot products that edgec has kernels for (they are x86's "
+                f"{feature_of(BFLOAT16)}): compile with --precision {others}, or for zen4 or sapphirerapids"
             )
 
     def gain(self, operands: Operands) -> float:
