@@ -1,4 +1,4 @@
-"""Servers that a measurement or a test starts, and that must not outlive it."""
+"""Servers that a measurement, a test or the demo starts, and that must not outlive it."""
 
 from __future__ import annotations
 

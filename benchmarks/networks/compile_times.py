@@ -62,11 +62,6 @@ class CompileTime:
     failure: str = ""
     others: float | None = None
 
-    @property
-    def least_s(self) -> float:
-        """Seconds that the same work takes on these cores alone, at least: all of them busy all the time."""
-        return self.cpu_s / self.cores
-
 
 def compile_once(network: Network, tune: Tune, threads: int, folder: Path) -> CompileTime:
     """Compile a network for this machine in this process, with an empty cache."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import selectors
@@ -14,18 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from edgec.benchmarks.processes import end_with_parent
 from edgec.targets.errors import EdgecError
 
-_PR_SET_PDEATHSIG = 1
 GOODBYE_S = 15.0
 
 
 class DemoFailed(EdgecError):
     """A part of the demo failed; the message names it and shows the end of its output."""
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Process:
@@ -45,7 +40,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
             )
 

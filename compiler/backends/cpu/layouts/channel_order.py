@@ -19,7 +19,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from edgec.compiler.backends.cpu.layouts.byte_pairs import divided, order_for_pairs, stays_in_16_bits
+from edgec.compiler.backends.cpu.layouts.byte_pairs import MOST, divided, order_for_pairs, stays_in_16_bits
 from edgec.compiler.graph.rewrite import (
     Array,
     Expr,
@@ -48,7 +48,6 @@ class _Group:
     """Tensors whose channels have one order: what reads them, and whether their order may change."""
 
     readers: list[Array] = field(default_factory=list)
-    channels: int = 0
     fixed: bool = False
 
 
@@ -183,7 +182,7 @@ def _broken_pairs(weight: Array) -> float:
     rows = weight.swapaxes(0, 1).reshape(weight.shape[1], -1).astype(np.int16)
     rows = rows[: len(rows) // 2 * 2]
     sums = rows[::2] + rows[1::2]
-    return float((np.abs(sums) > 128).sum()) / max(1, len(sums))
+    return float((np.abs(sums) > MOST).sum()) / max(1, len(sums))
 
 
 class _Orderer(Walker):
